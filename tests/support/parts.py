@@ -17,6 +17,7 @@ from galaxy.cli.local import leftovers
 from galaxy.client import Galaxy
 from galaxy.model.api.views import PodView
 from galaxy.nexus.nexus import Nexus
+from tests.support.cleanup import unmount_below
 from tests.support.retrying_client import RetryingClient
 from tests.support.waiting import until
 
@@ -126,6 +127,7 @@ def one_host(url: str, prefix: str, agents: Sequence[str] = ("h1",)) -> Iterator
     finally:
         parts.end()
         left = leftovers.remove(folder, [f"{parts.root}-{name}" for name in agents], timeout_s=30)
+        unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
     assert not left
 
