@@ -1,4 +1,4 @@
-"""Events that wait for the agent's disk stay bounded, and none that matters is lost."""
+"""Events wait for the agent's disk in a bounded list; those that matter are never dropped."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class MeasuredUsage:
         )
 
     def _add(self, job: str, pool: str, day: int, used: _Used) -> None:
-        """Add to the row of the job's owner, whom ResMan knows for a while after the job was removed."""
+        """Add to the row of the job's owner; ResMan keeps the owner for a while after the job was removed."""
         group, ended = self._state.groups.get(job), self._state.ended.get(job)
         if group is None and ended is None:
             return
